@@ -17,9 +17,10 @@ from lago_images.addresses import SCHEME, file_path, is_plain_url, refusal
 from lago_images.errors import Problem, SettingsError, UsageError
 from lago_images.secret_text import NOT_A_KEY, is_key_alone, without_keys
 from lago_images.specs import toml
+from lago_images.specs.folder import SETTINGS
 from lago_images.specs.host_folder import ForbiddenPathError, HostFolder, why
 
-FILE = "lago-images.toml"
+FILE = SETTINGS
 PREFIX = "LAGO_IMAGES_"
 _LARGEST = 2**20
 DEFAULT_REPOSITORY = "./image-repo"

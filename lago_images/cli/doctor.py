@@ -1,6 +1,6 @@
 """``lago-images doctor``: check the host, the settings, the store and the signing key."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import click
@@ -16,6 +16,7 @@ from lago_images.errors import (
     Error,
     KeylessError,
     SettingsError,
+    SigningError,
     StorageError,
     ToolMissingError,
     UnsafeStoreError,
@@ -24,13 +25,16 @@ from lago_images.first_steps import after_doctor
 from lago_images.host.doctor import Check, State, host_checks
 from lago_images.host.process import Runner
 from lago_images.planning.key_files import exposures
+from lago_images.repository.publishing.key_change import left_behind
+from lago_images.repository.publishing.publisher import to_publish
 from lago_images.repository.records.layout import INDEX, RELEASES
-from lago_images.repository.rendering.signing import open_signer
+from lago_images.repository.rendering.signing import Signer, open_signer
 from lago_images.repository.rendering.site import site_of
 from lago_images.repository.verifying.findings import Severity
 from lago_images.repository.verifying.web import base_url_problem
 from lago_images.settings import DEFAULT_REPOSITORY
 from lago_images.specs.commands import COMMANDS
+from lago_images.specs.folder import folders_below, without_specs
 from lago_images.storage.base import Store
 
 _SETTINGS = f"{MANUAL.removesuffix('/docs')}/README.md#settings"
@@ -57,8 +61,7 @@ def doctor(invocation: Invocation, form: str, host: bool) -> None:
     else:
         for line in _lines(checks, terminal_width()):
             click.echo(line)
-    has_specs = (invocation.root / invocation.settings.specs).is_dir() if ok else False
-    for line in _next(checks, invocation, has_specs=has_specs):
+    for line in _next(checks, invocation):
         invocation.console.info(line)
     finish(succeeded=ok)
 
@@ -72,7 +75,7 @@ def _lines(checks: tuple[Check, ...], width: int | None) -> list[str]:
     return table(("state", "check", "found"), rows, width=width)
 
 
-def _next(checks: tuple[Check, ...], invocation: Invocation, *, has_specs: bool) -> Iterator[str]:
+def _next(checks: tuple[Check, ...], invocation: Invocation) -> Iterator[str]:
     """Yield what to do next: what is missing, in its order, else the first commands."""
     root, named = invocation.root, invocation.overrides.get("repository")
     missing = [check for check in checks if check.state is State.MISSING]
@@ -80,10 +83,14 @@ def _next(checks: tuple[Check, ...], invocation: Invocation, *, has_specs: bool)
         yield f"{number}. {check.name}: {check.do}"
     if missing:
         yield f"then: {command(root, named, 'doctor')} again"
-    elif has_specs:
+    elif refused := [check for check in checks if _is_refused(check)]:
+        yield f"next, before anything is published from here: {refused[0].do}"
+    elif invocation.has_specs:
         settings = invocation.settings
         steps = after_doctor(settings.repository, base_url=settings.base_url)
         yield f"next: {invocation.completed(steps)}"
+    elif folders_below(invocation.root):
+        yield f"next: {without_specs(invocation.root)}"
     else:
         yield "next, in a folder for specs: lago-images init"
 
@@ -103,8 +110,9 @@ def _checks(invocation: Invocation, *, host: bool) -> Iterator[Check]:
         yield _specs(invocation)
     yield _git(invocation)
     if settings is not None:
-        yield from _store(invocation)
-        yield from _signing(invocation, runner)
+        store = _readable(invocation)
+        yield from _store(invocation, store)
+        yield from _signing(invocation, runner, None if isinstance(store, Error) else store)
         yield from _key_files(invocation)
 
 
@@ -137,7 +145,7 @@ def _specs(invocation: Invocation) -> Check:
         name="specs",
         state=State.WARNING,
         found=f"{folder} does not exist",
-        do="run it in a specs repository, name one with -C, or make one: lago-images init",
+        do=without_specs(invocation.root),
     )
 
 
@@ -156,17 +164,24 @@ def _git(invocation: Invocation) -> Check:
     )
 
 
-def _store(invocation: Invocation) -> Iterator[Check]:
-    """Read the store; probe the conditional writes of one that somebody chose.
-
-    What of it needs no store is said beside a store that does not answer.
-    """
-    settings = invocation.settings
+def _readable(invocation: Invocation) -> Store | Error:
+    """Return the store, once it was read; else why it cannot be."""
     try:
         store = invocation.store_to_publish()
         next(iter(store.list(RELEASES)), None)
     except Error as error:
-        yield _failure("store", error)
+        return error
+    return store
+
+
+def _store(invocation: Invocation, store: Store | Error) -> Iterator[Check]:
+    """Tell of the store; probe the conditional writes of one that somebody chose.
+
+    What of it needs no store is said beside a store that does not answer.
+    """
+    settings = invocation.settings
+    if isinstance(store, Error):
+        yield _failure("store", store)
         yield _base_url(invocation, None)
         return
     state = f"{store.url} can be read"
@@ -212,6 +227,7 @@ def _base_url(invocation: Invocation, store: Store | None) -> Check:
     if store is None:
         return Check(name=name, state=State.OK, found=base_url)
     try:
+        base_url = site_of(to_publish(store, settings), store.url).base_url
         store.head(INDEX)
     except StorageError:
         # Mostly nothing was published there, so that there is nothing to ask for.
@@ -223,25 +239,55 @@ def _base_url(invocation: Invocation, store: Store | None) -> Check:
     return Check(name=name, state=state, found=f"{base_url}: {finding.what}", do=finding.repair)
 
 
-def _signing(invocation: Invocation, runner: Runner) -> Iterator[Check]:
+def _signing(invocation: Invocation, runner: Runner, store: Store | None) -> Iterator[Check]:
     settings = invocation.settings
     references = [text for text in settings.signing_key.split(",") if text.strip()]
-    whole = _key(invocation, runner, settings.signing_key)
+    whole = _keys(invocation, runner, settings.signing_key, store)
     # Of several keys the first that is wrong hides the others.
-    each = [_key(invocation, runner, text) for text in references] if whole.do else []
+    is_wrong = whole.state is State.MISSING
+    each = [_keys(invocation, runner, text) for text in references] if is_wrong else []
     yield from [check for check in each if check.do] or [whole]
 
 
-def _key(invocation: Invocation, runner: Runner, reference: str) -> Check:
+def _keys(
+    invocation: Invocation, runner: Runner, reference: str, store: Store | None = None
+) -> Check:
+    """Try to sign by what a reference names, and compare it with what signed in the store."""
+    name, environ = "signing", invocation.environ
     settings = replace(invocation.settings, signing_key=reference)
     try:
-        with open_signer(settings, invocation.environ, runner) as signer:
+        with open_signer(settings, environ, runner) as signer:
             keys = ", ".join(key.fingerprint for key in signer.keys)
+            if store is not None and (refused := _refused(store, signer, environ)):
+                return refused
     except Error as error:
-        return _failure("signing", error)
+        return _failure(name, error)
     if keys:
-        return Check(name="signing", state=State.OK, found=f"it works with {keys}")
-    return Check(name="signing", state=State.OK, found="no signing-key is set: nothing is signed")
+        return Check(name=name, state=State.OK, found=f"it works with {keys}")
+    return Check(name=name, state=State.OK, found="no signing-key is set: nothing is signed")
+
+
+def _is_refused(check: Check) -> bool:
+    return check.name == "signing" and check.state is State.WARNING
+
+
+def _refused(store: Store, signer: Signer, environ: Mapping[str, str]) -> Check | None:
+    """Return why the next publication will be refused for its keys; None where it will not."""
+    error: Error | None
+    try:
+        error = left_behind(store, signer, environ)
+    except (StorageError, SigningError) as failure:
+        error = failure
+    if error is None:
+        return None
+    # Who has no key at all may be no publisher.
+    only = "" if signer.keys else "only the publisher needs it; if that is you, "
+    return Check(
+        name="signing",
+        state=State.WARNING,
+        found=f"{error.message}: a publication from here will be refused",
+        do=f"{only}{error.hint or 'lago-images repo verify tells more'}",
+    )
 
 
 def _key_files(invocation: Invocation) -> Iterator[Check]:

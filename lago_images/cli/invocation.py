@@ -94,6 +94,11 @@ class Invocation:
             self.console.warn(message)
         return settings
 
+    @property
+    def has_specs(self) -> bool:
+        """Return whether there is a folder of specs; raises as ``settings``."""
+        return (self.root / self.settings.specs).is_dir()
+
     @cached_property
     def git(self) -> "Git | None":
         """Return the git repository that the specs are in; None outside git."""
@@ -128,8 +133,7 @@ class Invocation:
         from lago_images.settings import misplaced  # noqa: PLC0415
 
         # Elsewhere there are no specs to publish among: a repository's own folder may be the root.
-        has_specs = (self.root / self.settings.specs).is_dir()
-        if has_specs and (problem := misplaced(self.settings, self.root)):
+        if self.has_specs and (problem := misplaced(self.settings, self.root)):
             raise SettingsError([problem])
         return self.store()
 

@@ -166,6 +166,9 @@ def _print(problems: Sequence[Problem], files: int, form: str, invocation: Invoc
     if on_github:
         for problem in problems:
             console.problem(problem.path, problem.line, problem.what)
+    # Where there is no spec at all, the problem says what to do: there is nothing to count.
+    if problems and not files:
+        return
     specs = "1 spec" if files == 1 else f"{files} specs"
     count = "1 problem" if len(problems) == 1 else f"{len(problems) or 'no'} problems"
     console.info(f"{specs}: {count}")

@@ -15,6 +15,7 @@ from lago_images.cli.moments import day
 from lago_images.cli.outdated import RECORD, recorder
 from lago_images.cli.tables import tell
 from lago_images.console import counted, human_size
+from lago_images.first_steps import makes_the_first
 from lago_images.repository.publishing import collect
 from lago_images.repository.publishing.publisher import Publisher, as_published, publishing
 from lago_images.repository.publishing.retention import Retention, Sweep
@@ -24,6 +25,7 @@ from lago_images.repository.verifying.findings import Report
 from lago_images.repository.verifying.verifier import Verifier, refuse_missing, refuse_nothing
 from lago_images.repository.verifying.web import Web, is_web
 from lago_images.settings import Settings
+from lago_images.specs.folder import without_specs
 from lago_images.storage.base import Store
 from lago_images.storage.open import is_same
 
@@ -36,11 +38,19 @@ from lago_images.storage.open import is_same
     multiple=True,
     help="A key that no longer signs: delete what it signed.",
 )
+@click.option("--base-url", help="Where clients will find the repository.")
 @RECORD
 @FORMAT
 @click.pass_obj
-def refresh(invocation: Invocation, retire: tuple[str, ...], outdated: bool, form: str) -> None:
-    """Render index, repo.metadata and catalogue again from what is in the repository."""
+def refresh(
+    invocation: Invocation, retire: tuple[str, ...], base_url: str | None, outdated: bool, form: str
+) -> None:
+    """Render index, repo.metadata and catalogue again from what is in the repository.
+
+    Its name and base-url become those that settings, environment or this call say; what none of
+    these says stays as it is published.
+    """
+    invocation.override(base_url=base_url)
     # gpg shows a fingerprint in groups of four, and people paste it as they see it.
     keys = frozenset(text.replace(" ", "").upper() for text in retire)
     record = recorder(invocation) if outdated else None
@@ -106,7 +116,10 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
         report = verifier.web(web)
     else:
         store = invocation.store()
-        refuse_nothing(store, is_named=is_named, base_url=settings.base_url)
+        first = makes_the_first(store.url, base_url=settings.base_url)
+        if not (is_named or invocation.has_specs):
+            first = without_specs(invocation.root)
+        refuse_nothing(store, is_named=is_named, first=first)
         report = verifier.store(store)
     if web and is_elsewhere:
         report = report.repaired_by(partial(_at_store_behind, invocation, web.url))

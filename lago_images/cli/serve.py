@@ -12,6 +12,8 @@ from lago_images.cli.values import PORT_NUMBER
 from lago_images.errors import UsageError
 from lago_images.repository.rendering import client_setup
 from lago_images.repository.serving.server import Server
+from lago_images.settings import FILE
+from lago_images.specs.folder import without_specs
 
 # The default base-url of a directory has this port: see rendering/site.py.
 PORT = 8181
@@ -49,10 +51,10 @@ def serve(invocation: Invocation, folder: str | None, port: int, bind: str, form
     store = invocation.store()
     # To a store a mistyped path is a repository with nothing in it.
     if store.folder is not None and not store.folder.exists():
-        raise UsageError(
-            f"there is no folder {store.folder}",
-            hint="name that of a repository; lago-images build makes one",
-        )
+        hint = "name that of a repository; lago-images build makes one"
+        if not invocation.has_specs and "repository" not in invocation.overrides:
+            hint = without_specs(invocation.root)
+        raise UsageError(f"there is no folder {store.folder}", hint=hint)
     published = client_setup.read(store)
     with Server(store, invocation.console, bind=bind, port=port) as server:
         try:
@@ -75,8 +77,8 @@ def _warn_of_elsewhere(
 ) -> None:
     for base in client_setup.elsewhere(published, url):
         invocation.console.warn(
-            f"repo.metadata sends lago to {base} for disks, not to {url}; "
-            "set base-url, or build with --base-url, to change that"
+            f"repo.metadata sends lago to {base} for disks, not to {url}; if clients are to come "
+            f"here: set base-url in {FILE}, then: lago-images repo refresh"
         )
 
 

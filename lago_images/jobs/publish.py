@@ -93,6 +93,7 @@ def publish(
     seen: State | None = None,
     tree: Tree | None = None,
     outdated: bool = False,
+    is_proven: bool = False,
 ) -> PublicationOutcome:
     """Release every build that the plan asked for, and bring the rendered files in line.
 
@@ -111,6 +112,7 @@ def publish(
             that, it is not read again.
         tree: The specs as they were checked out when this run began; by default as they are now.
         outdated: Whether to ask outside what is outdated then, and record it.
+        is_proven: Whether this run called ``prove``, which said what changes of name and URL.
 
     Raises:
         RepositoryError: The plan asks for what the checkout does not.
@@ -119,7 +121,7 @@ def publish(
     """
     tree, results = tree or tree_of(workspace), tuple(results)
     _refuse_other_plan(workspace, plan, tree)
-    with _publishing(workspace) as publisher:
+    with _publishing(workspace, is_told=is_proven) as publisher:
         job = _Job(
             workspace=workspace,
             publisher=publisher,
@@ -133,13 +135,16 @@ def publish(
         return job.publish(seen)
 
 
-def _publishing(workspace: Workspace) -> AbstractContextManager[Publisher]:
+def _publishing(
+    workspace: Workspace, *, is_told: bool = False
+) -> AbstractContextManager[Publisher]:
     return publishing(
         workspace.store,
         workspace.settings,
         console=workspace.console,
         environ=workspace.environ,
         now=workspace.clock,
+        is_told=is_told,
     )
 
 

@@ -46,5 +46,13 @@ def run(
         prove(workspace)
     results = tuple(build(workspace, plan, names)) if names else ()
     report(results)
-    published = publish(workspace, plan, results, seen=state, tree=tree, outdated=outdated)
+    published = publish(
+        workspace,
+        plan,
+        results,
+        seen=state,
+        tree=tree,
+        outdated=outdated,
+        is_proven=bool(names),
+    )
     return Run(results=results, publication=published)

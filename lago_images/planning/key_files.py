@@ -49,16 +49,16 @@ def _is_in_work_tree(path: Path, top: Path) -> bool:
 
 
 def _in_work_tree(path: Path, real: Path, git: Git) -> Iterator[Exposure]:
-    away = "keep it outside, or say env:VARIABLE in signing-key"
+    otherwise = "or say env:VARIABLE in signing-key"
     if git.is_tracked(real):
         yield Exposure(
             what=f"the signing key {path} is in git: everybody with a clone can sign with it",
             do="make a new key, since it stays in the history, and change to it as docs/signing.md "
-            f"says; {away}",
+            f"says; keep that outside, {otherwise}",
             is_public=True,
         )
     elif not git.is_ignored(real):
         yield Exposure(
             what=f"the signing key {path} is in the specs repository: git add takes it along",
-            do=f"move it out of there; {away}",
+            do=f"move it out of there, {otherwise}",
         )

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from fnmatch import translate
 from pathlib import Path
 
@@ -10,6 +11,8 @@ _LEFT_OUT = re.compile("|".join(map(translate, _LEFT_OUT_NAMES)))
 # What judges images, and is none: the tests of a spec, and those that may fail.
 TEST, TESTS = ".test", ".tests"
 QUARANTINE = "quarantine.toml"
+SETTINGS = "lago-images.toml"
+_NAMED = 5
 
 
 def is_left_out(name: str) -> bool:
@@ -40,3 +43,21 @@ def spec_names(folder: Path | int) -> list[str]:
             for entry in entries
             if not entry.is_dir(follow_symlinks=False) and is_spec_name(entry.name)
         )
+
+
+def folders_below(root: Path) -> list[Path]:
+    """Return the folders in one that are specs repositories of their own, by their settings."""
+    return sorted(path.parent for path in root.glob(f"*/{SETTINGS}"))
+
+
+def without_specs(root: Path) -> str:
+    """Return what to do in a folder without specs: they may be in those below, which have settings.
+
+    Names of folders start at the current one.
+    """
+    others = folders_below(root)
+    if not others:
+        return "there are no specs here: lago-images init makes an example; -C names another folder"
+    named = [f"-C {shlex.quote(os.path.relpath(each))}" for each in others[:_NAMED]]
+    more = ", or another" if len(others) > _NAMED else ""
+    return f"there are no specs here, but {SETTINGS} below: say {' or '.join(named)}{more}"

@@ -27,7 +27,7 @@ from lago_images.specs.bases import (
     unknown_firmware,
 )
 from lago_images.specs.choosing import did_you_mean
-from lago_images.specs.folder import is_spec_name, spec_names
+from lago_images.specs.folder import is_spec_name, spec_names, without_specs
 from lago_images.specs.host_files import check_files, is_locked
 from lago_images.specs.host_folder import (
     OPEN_PLAIN,
@@ -84,7 +84,8 @@ def read_all(root: Path, folder: str) -> Inspected:
     """
     inspected = inspect(root, folder)
     if inspected.problems:
-        hint = "nothing was done: a problem of any spec stops all commands that read specs"
+        stops = "nothing was done: a problem of any spec stops all commands that read specs"
+        hint = stops if inspected.files else None
         raise SpecError(inspected.problems, hint=hint)
     return inspected
 
@@ -99,8 +100,10 @@ def inspect(root: Path, folder: str) -> Inspected:
             return _nothing(folder, reason)
         top = host.open(real)
     except OSError as error:
-        advice = "run this in a specs repository, name one with -C, or make one: lago-images init"
-        return _nothing(folder, f"cannot be read: {error.strerror} ({advice})")
+        advice = (
+            f" ({without_specs(Path(host.root))})" if isinstance(error, FileNotFoundError) else ""
+        )
+        return _nothing(folder, f"cannot be read: {error.strerror}{advice}")
     try:
         return _inspect(host, folder, top)
     finally:

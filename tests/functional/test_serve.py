@@ -7,6 +7,7 @@ import http.client
 import io
 import itertools
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from tests.clients.serving import serving
 from tests.support import builders
 from tests.support.schemas import validator
 from tests.support.server_threads import in_thread
+from tests.support.specs import SpecsRepo
 from tests.tools import need
 
 COPY = builders.copy_of(builders.manifest("a", "1"))
@@ -417,6 +419,45 @@ def test_serve_prints_one_document_when_it_takes_requests(folder):
     assert not list(validator("served").iter_errors(served))
     assert (served["name"], served["repository"]) == ("images", str(folder))
     assert [each["title"] for each in served["use"]] == ["virt-builder", "lago"]
+
+
+def test_serve_says_how_clients_are_led_here(tmp_path):
+    """What is published needs no build for that."""
+    need("git", "qemu-img")
+    repo = SpecsRepo.with_one(tmp_path / "specs")
+    assert repo.run("build").code == 0
+    argv = [sys.executable, "-m", "lago_images", "serve", "--port", "0"]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, cwd=repo.root) as process:
+        told = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert "repo.metadata sends lago to http://127.0.0.1:8181 for disks, not to " in told
+    assert told.endswith(
+        "if clients are to come here: set base-url in lago-images.toml, then: "
+        "lago-images repo refresh\n"
+    )
+    [url] = re.findall(r"not to (http\S+);", told)
+    repo.write("lago-images.toml", f'base-url = "{url}"\n')
+    assert repo.run("repo", "refresh").code == 0
+    assert url in (repo.root / "image-repo/repo.metadata").read_text()
+
+
+def test_serve_in_an_empty_folder_names_what_makes_specs(tmp_path):
+    argv = [sys.executable, "-m", "lago_images", "serve"]
+
+    def told(*folder):
+        done = subprocess.run(
+            [*argv, *folder], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"error: there is no folder {tmp_path}/" in done.stderr
+        return done.stderr
+
+    assert "hint: there are no specs here: lago-images init makes an example" in told()
+    # Who named a folder may have mistyped it.
+    assert "hint: name that of a repository" in told("image-rep")
+    (tmp_path / "image-specs").mkdir()
+    assert "hint: name that of a repository; lago-images build makes one" in told()
 
 
 def test_serve_refuses_an_empty_repository(tmp_path):

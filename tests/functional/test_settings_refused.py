@@ -184,7 +184,7 @@ def test_a_key_in_the_work_tree_is_told(repo, key):
     ran = repo.run("lint")
     assert ran.code == 0
     assert "warning: lago-images.toml:2: the signing key" in ran.err
-    assert "git add takes it along" in ran.err
+    assert "git add takes it along; move it out of there, or say env:VARIABLE in " in ran.err
     [(state, found)] = findings(repo)
     assert state == "warning"
     assert "is in the specs repository" in found
@@ -254,11 +254,6 @@ def site(repo, folder="image-repo"):
 def test_a_name_and_url_that_a_run_would_change_are_told(disk):
     options = ("--repo-name", "my-images", "--base-url", "https://images.example.org")
     assert "becomes" not in disk.run("build", *options).err
-    for command in (("build",), ("repo", "refresh")):
-        ran = disk.run(*command)
-        assert "published name 'my-images' becomes the default 'test'" in ran.err
-        assert 'put base-url = "https://images.example.org" into lago-images.toml' in ran.err
-        disk.run("build", *options)
     text = 'name = "my-images"\nbase-url = "https://images.example.org"\n'
     disk.write("lago-images.toml", text)
     disk.run("build")
@@ -268,6 +263,46 @@ def test_a_name_and_url_that_a_run_would_change_are_told(disk):
         "the published base-url 'https://images.example.org' becomes 'https://other.example.org', "
         "as LAGO_IMAGES_BASE_URL says" in disk.run("build", environ=environ).err
     )
+    ran = disk.run("repo", "refresh", "--base-url", "https://third.example.org")
+    assert "becomes 'https://third.example.org', as --base-url says" in ran.err
+    assert site(disk) == ("my-images", "https://third.example.org")
+
+
+@pytest.mark.parametrize(
+    "command", [("build",), ("build", "one"), ("ci", "rebuild", "one"), ("repo", "refresh")]
+)
+def test_a_default_replaces_no_published_name_and_no_url(disk, command):
+    """Clients of lago would be sent to their own machine, which nobody asked for."""
+    options = ("--repo-name", "my-images", "--base-url", "https://images.example.org")
+    assert disk.run("build", *options).code == 0
+    ran = disk.run(*command)
+    assert (ran.code, "becomes" in ran.err) == (0, False), ran.err
+    for kept in ("name 'my-images'", "base-url 'https://images.example.org'"):
+        said = f"the published {kept} is kept: no file, variable or option says another\n"
+        assert ran.err.count(said) == 1
+    assert site(disk) == ("my-images", "https://images.example.org")
+    checks = disk.run("doctor", "--format", "json").json()["checks"]
+    assert "https://images.example.org" in [each["found"] for each in checks]
+    # Who does mean the default says so.
+    default = {"LAGO_IMAGES_BASE_URL": "http://127.0.0.1:8181", "LAGO_IMAGES_NAME": "test"}
+    assert "becomes 'test', as LAGO_IMAGES_NAME says" in disk.run(*command, environ=default).err
+    assert site(disk) == ("test", "http://127.0.0.1:8181")
+    assert "is kept" not in disk.run(*command).err
+
+
+def test_a_changed_url_is_told_once_in_a_run_that_builds(disk):
+    assert disk.run("build").code == 0
+    ran = disk.run("ci", "rebuild", "one", "--base-url", "https://images.example.org")
+    assert ran.err.count("becomes 'https://images.example.org', as --base-url says") == 1
+
+
+def test_a_published_url_that_can_be_none_gives_way_to_the_default(disk):
+    assert disk.run("build").code == 0
+    metadata = disk.root / "image-repo/repo.metadata"
+    metadata.write_text(metadata.read_text().replace("http://127.0.0.1:8181", "nowhere"))
+    ran = disk.run("repo", "refresh")
+    assert "published base-url 'nowhere' becomes the default 'http://127.0.0.1:8181'" in ran.err
+    assert site(disk) == ("test", "http://127.0.0.1:8181")
 
 
 def test_who_withdraws_or_clears_up_changes_no_name_and_no_url(disk):
@@ -324,6 +359,34 @@ def test_keys_in_the_wrong_order_and_a_key_that_is_none_have_their_own_reasons(r
     assert ran.code == 1
     assert "--retire-key ABC: no key of this repository, which is signed by " in ran.err
     assert f"hint: lago-images repo refresh --retire-key {key.fingerprint}" in ran.err
+
+
+@pytest.mark.parametrize("command", [("lint",), ("ci", "plan"), ("build",), ("try", "x")])
+def test_where_there_is_no_spec_it_is_said_what_to_do_and_nothing_else(tmp_path, command):
+    empty = SpecsRepo(root=tmp_path)
+    ran = empty.run(*command)
+    said = ran.out + ran.err
+    assert ran.code == 2
+    assert "(there are no specs here: lago-images init makes an example; -C names another" in said
+    for idle in ("hint:", "nothing was done", "0 specs"):
+        assert idle not in said
+
+
+def test_at_the_top_of_several_folders_of_specs_these_are_named(tmp_path):
+    top = SpecsRepo(root=tmp_path)
+    for folder in ("two words", "servers", "no-settings/below"):
+        top.write(f"{folder}/lago-images.toml", "")
+    named = "here, but lago-images.toml below: say -C servers or -C 'two words'"
+    for command in (("lint",), ("build",), ("serve",), ("repo", "verify"), ("doctor",)):
+        ran = top.run(*command)
+        assert named in " ".join((ran.out + ran.err).split()), command
+    assert "next, in a folder for specs" not in top.run("doctor").err
+    (tmp_path / "elsewhere").mkdir()
+    ran = top.run("-C", str(tmp_path), "lint", folder=tmp_path / "elsewhere")
+    assert "say -C ../servers or -C '../two words'" in ran.out
+    for number in range(9):
+        top.write(f"{number}/lago-images.toml", "")
+    assert "-C 3 or -C 4, or another" in top.run("lint").out
 
 
 def test_a_folder_of_specs_that_is_missing_is_told_where_it_is_set(repo):

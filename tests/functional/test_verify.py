@@ -630,8 +630,11 @@ def test_over_http_a_repository_is_verified_from_its_url_alone(store, tmp_path, 
 def test_over_http_another_base_url_for_lago_is_noted(store):
     with served(store) as server:
         report = verifier().web(Web.at(server.url))
-    found = {one.what for one in report.findings if one.where == layout.METADATA}
-    assert (found, report.ok) == ({f"it sends lago's users to {SITE.base_url}"}, True)
+    [found] = [one for one in report.findings if one.where == layout.METADATA]
+    assert (found.what, report.ok) == (f"it sends lago's users to {SITE.base_url}", True)
+    assert found.repair == (
+        f"if clients read it at {server.url}: set base-url to that, then lago-images repo refresh"
+    )
 
 
 @pytest.mark.parametrize(
@@ -963,6 +966,10 @@ def test_where_nothing_was_ever_published_nothing_is_judged(tmp_path, monkeypatc
     # That of the settings, which no build has made yet.
     done = cli("verify")
     assert (done.exit_code, done.stdout) == (2, "")
+    assert "hint: there are no specs here: lago-images init makes an example" in done.stderr
+    (tmp_path / "image-specs").mkdir()
+    done = cli("verify")
+    assert (done.exit_code, done.stdout) == (2, "")
     assert f"error: nothing was ever published in {tmp_path}/image-repo\n" in done.stderr
     assert "hint: lago-images build makes the first\n" in done.stderr
 
@@ -983,7 +990,7 @@ def test_a_repository_of_another_program_is_told_from_a_damaged_one(name, reques
     put(other, "index", ELSEWHERE)
     put(other, "el7.qcow2.xz", b"the only disk")
     with pytest.raises(UsageError) as caught:
-        refuse_nothing(other, is_named=True, base_url="")
+        refuse_nothing(other, is_named=True, first="build one")
     assert caught.value.message == (
         f"{other.url}: it has an index of another program and no releases/: "
         "it is no repository of lago-images"
@@ -992,7 +999,7 @@ def test_a_repository_of_another_program_is_told_from_a_damaged_one(name, reques
     # With a file of ours it is one, whatever became of its index.
     for ours in ("state/cache.json", "images.json"):
         put(other, ours, b"{}")
-        refuse_nothing(other, is_named=True, base_url="")
+        refuse_nothing(other, is_named=True, first="build one")
         other.delete([ours])
 
 
@@ -1005,12 +1012,12 @@ def test_a_bucket_that_was_only_probed_has_no_repository(moto):
     put(bucket, "state/probe/0/0", b"first")
     nothing = f"nothing was ever published in {bucket.url}"
     with pytest.raises(UsageError, match=nothing):
-        refuse_nothing(bucket, is_named=False, base_url="")
+        refuse_nothing(bucket, is_named=False, first="build one")
     put(bucket, "index", ELSEWHERE)
     with pytest.raises(UsageError, match="of another program"):
-        refuse_nothing(bucket, is_named=False, base_url="")
+        refuse_nothing(bucket, is_named=False, first="build one")
     put(bucket, "state/published.json", b"{}")
-    refuse_nothing(bucket, is_named=False, base_url="")
+    refuse_nothing(bucket, is_named=False, first="build one")
 
 
 @pytest.mark.parametrize(
@@ -1073,7 +1080,7 @@ def test_no_rendered_file_is_read_to_see_that_there_is_a_repository(store):
         def get(self, key):
             raise AssertionError(key)
 
-    refuse_nothing(Unread(path=store.path), is_named=True, base_url="")
+    refuse_nothing(Unread(path=store.path), is_named=True, first="build one")
 
 
 def test_a_number_out_of_all_order_costs_no_more_than_its_record(store, tmp_path, monkeypatch):

@@ -6,23 +6,26 @@ lock.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from lago_images.console import Console
 from lago_images.errors import (
-    MANUAL,
     ConflictError,
     NotFoundError,
     RepositoryError,
     SettingsError,
-    SigningError,
 )
 from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
 from lago_images.host.threads import side_by_side
 from lago_images.repository.publishing.author import NOBODY, Author, author_of
+from lago_images.repository.publishing.key_change import (
+    Fingerprint,
+    half_retired,
+    refuse_key_change,
+)
 from lago_images.repository.publishing.pages import PublishedPages, read_pages, write_pages
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import (
@@ -42,15 +45,18 @@ from lago_images.repository.rendering.signing import (
     key_fingerprint,
     open_signer,
 )
-from lago_images.repository.rendering.site import Site, site_of
+from lago_images.repository.rendering.site import (
+    DEFAULT_BASE_URL,
+    DEFAULT_NAME,
+    Site,
+    site_of,
+)
 from lago_images.settings import FILE, Settings
 from lago_images.storage.base import Blob, Store
 
 ATTEMPTS = 100
 _RETRY = RetryPolicy(attempts=ATTEMPTS, delay=0.02, longest=1.0, jitter=1.0)
 Pause = Callable[[int], None]
-# Of a public key's file: its fingerprint.
-Fingerprint = Callable[[bytes], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +128,7 @@ class Publisher:
             # ours, of what is listed below, cannot replace what somebody rendered of a later list.
             if before is None or attempt:
                 before = _read_before(self.store, self.signer)
-            _refuse_key_change(before.files, self.signer, self.fingerprint, self.retire)
+            refuse_key_change(before.files, self.signer, self.fingerprint, self.retire)
             if recheck:
                 before = replace(before, pages=before.pages.forgetful())
             # First: a key whose file is missing is being retired, whoever comes to finish that.
@@ -134,7 +140,7 @@ class Publisher:
             except ConflictError:
                 wait(attempt)
                 continue
-            retire = self.retire | _half_retired(before.files, self.signer, self.fingerprint)
+            retire = self.retire | half_retired(before.files, self.signer, self.fingerprint)
             # Last: until all is written, whoever trusts such a key has an index, if an old one.
             deleted = _delete_signed(self.store, before.files, self.signer, retire)
             return Refreshed(state=state, written=written, deleted=deleted, attempts=attempt + 1)
@@ -164,8 +170,12 @@ def publishing(
     environ: Mapping[str, str],
     now: Callable[[], float],
     retire: frozenset[str] = frozenset(),
+    is_told: bool = False,
 ) -> Iterator[Publisher]:
     """Open a publisher, once the settings, the store and the signing keys have proven themselves.
+
+    A name and URL that were published stay where the settings say none. Unless it ``is_told``
+    already, what changes of them is said, and what stays.
 
     Raises:
         SettingsError: What the settings say of the repository cannot be published.
@@ -173,7 +183,6 @@ def publishing(
         UnsafeStoreError: The store does not keep conditional writes.
         SigningError: A key cannot sign, or a published key's clients would be left behind.
     """
-    site = site_of(settings, store.url)
     runner = Runner(environ=environ)
 
     def fingerprint(armour: bytes) -> str:
@@ -181,11 +190,13 @@ def publishing(
 
     with open_signer(settings, environ, runner) as signer:
         before = _read_before(store, signer)
+        published = _described(before.files.get(layout.METADATA), settings, store.url)
+        site = site_of(_without_defaults(settings, published), store.url)
         if index := before.files.get(layout.INDEX):
             _refuse_strange(store, index)
-        _refuse_key_change(before.files, signer, fingerprint, retire)
-        for message in _changed_settings(before.files, site, settings):
-            console.warn(message)
+        refuse_key_change(before.files, signer, fingerprint, retire)
+        if not is_told:
+            _tell_settings(before.files, site, settings, console)
         # Last, as a probe writes: what is refused above has touched nothing.
         store.ensure_safe_writes(single_writer=settings.single_writer, console=console)
         yield Publisher(
@@ -206,12 +217,36 @@ def as_published(store: Store, settings: Settings) -> Settings:
     Where it says none, or what cannot be one, they are as they were.
     """
     try:
-        view = client_setup.describe(store.get(layout.METADATA).data)
+        return _described(store.get(layout.METADATA), settings, store.url)
+    except NotFoundError:
+        return settings
+
+
+def to_publish(store: Store, settings: Settings) -> Settings:
+    """Return settings with the name and URL that the next publication has.
+
+    A default replaces none that were published: it would send all clients elsewhere, which nobody
+    asked for.
+    """
+    return _without_defaults(settings, as_published(store, settings))
+
+
+def _described(metadata: Blob | None, settings: Settings, store_url: str) -> Settings:
+    try:
+        view = client_setup.describe(metadata.data if metadata else b"")
         published = replace(settings, name=view.name, base_url="".join(view.bases[:1]))
-        site_of(published, store.url)
-    except (NotFoundError, RepositoryError, SettingsError):
+        site_of(published, store_url)
+    except (RepositoryError, SettingsError):
         return settings
     return published
+
+
+def _without_defaults(settings: Settings, published: Settings) -> Settings:
+    return replace(
+        settings,
+        name=settings.name if settings.name.strip() else published.name,
+        base_url=settings.base_url or published.base_url,
+    )
 
 
 def _refuse_strange(store: Store, index: Blob) -> None:
@@ -231,24 +266,30 @@ def _refuse_strange(store: Store, index: Blob) -> None:
         )
 
 
-def _changed_settings(before: Mapping[str, Blob], site: Site, settings: Settings) -> Iterator[str]:
-    """Yield what was published by another name or URL: clients of lago go where these say."""
+def _tell_settings(
+    before: Mapping[str, Blob], site: Site, settings: Settings, console: Console
+) -> None:
+    """Warn of a published name or URL that changes, as clients of lago go where these say.
+
+    Also say which is kept, where the default is another.
+    """
     # One that is damaged is rendered anew, whatever it said.
     with suppress(KeyError, ValueError, TypeError, AttributeError):
         plain = json.loads(before[layout.METADATA].data)
         urls = [source["args"]["baseurl"] for source in plain["sources"].values()]
-        of_urls = [("base-url", url, site.base_url, settings.base_url) for url in urls[:1]]
-        for setting, old, new, chosen in (
-            ("name", plain["name"], site.name, settings.name.strip()),
-            *of_urls,
-        ):
+        for setting, old, new, chosen, default in (
+            ("name", plain["name"], site.name, settings.name.strip(), DEFAULT_NAME),
+            *(("base-url", url, site.base_url, settings.base_url, DEFAULT_BASE_URL)
+              for url in urls[:1]),
+        ):  # fmt: skip
             origin = settings.origins.get(setting.replace("-", "_"), FILE)
-            if old != new and chosen:
-                yield f"the published {setting} {old!r} becomes {new!r}, as {origin} says"
-            elif old != new:
-                yield (
-                    f"the published {setting} {old!r} becomes the default {new!r}: to keep it, "
-                    f"put {setting} = {json.dumps(old)} into {FILE}"
+            if old != new:
+                says = f"{new!r}, as {origin} says" if chosen else f"the default {new!r}"
+                console.warn(f"the published {setting} {old!r} becomes {says}")
+            elif not chosen and old != default:
+                console.info(
+                    f"the published {setting} {old!r} is kept: no file, variable or option says "
+                    "another"
                 )
 
 
@@ -269,62 +310,6 @@ def _read_before(store: Store, signer: Signer) -> Before:
     with side_by_side(len(names), "read") as workers:
         files = {blob.key: blob for blob in workers.map(get, sorted(names)) if blob}
     return Before(files=files, pages=read_pages(store))
-
-
-def _refuse_key_change(
-    before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint, retire: frozenset[str]
-) -> None:
-    """Raise ``SigningError`` when clients who trust a published key would be left behind.
-
-    They would read a stale index, or one signed by a key that they do not know. A key is given
-    up by naming it in ``retire``; one whose retirement was begun needs no name.
-    """
-    ours = [key.fingerprint for key in signer.public]
-    if both := retire & set(ours):
-        raise SigningError(
-            f"{', '.join(sorted(both))} is to be retired and is in signing-key",
-            hint="take it out of signing-key first",
-        )
-    known = {key_behind(name) for name in before}
-    strange = retire - known
-    retire |= _half_retired(before, signer, fingerprint)
-    abandoned = known - {"", *ours} - retire
-    # A subkey that clients know and that no longer signs leaves them behind like a key does.
-    for key in signer.keys:
-        if own := before.get(layout.key_file(key.fingerprint)):
-            abandoned |= key.left_behind(own.data) - retire
-    first = signer.public[0] if signer.keys else None
-    # A key that was extended, or got a subkey, has other bytes, and the fingerprint it always had.
-    if layout.KEY in before and not (first and before[layout.KEY].data == first.armour):
-        published = _published_key(before, signer, fingerprint)
-        if published not in retire and (first is None or published != first.fingerprint):
-            abandoned.add(published)
-    elif layout.SIGNED_INDEX in before and first is None and not retire:
-        abandoned.add("an unknown key")
-    if abandoned:
-        raise _left_behind(abandoned, ours, strange)
-
-
-def _left_behind(abandoned: set[str], ours: Sequence[str], strange: frozenset[str]) -> SigningError:
-    """Return why clients of ``abandoned`` keys would be left behind: the order, or no such key."""
-    names = ", ".join(sorted(abandoned))
-    if abandoned <= set(ours[1:]):
-        return SigningError(
-            f"index.asc is signed by {names}, which is in signing-key, but not the first there",
-            hint="let it be the first: a new key takes its place when the old one is retired "
-            f"({MANUAL}/signing.md)",
-        )
-    if strange:
-        return SigningError(
-            f"--retire-key {', '.join(sorted(strange))}: no key of this repository, which is "
-            f"signed by {names}",
-            hint=f"lago-images repo refresh --retire-key {min(abandoned)}",
-        )
-    return SigningError(
-        f"the published files are signed by {names}, which signing-key does not say",
-        hint="put it back (the key of index.asc is the first); or, when no client trusts it "
-        "any more: lago-images repo refresh --retire-key FINGERPRINT",
-    )
 
 
 def _write(store: Store, before: Before, state: State, site: Site, signer: Signer) -> Iterator[str]:
@@ -437,38 +422,3 @@ def _delete_signed(
     for name in names:
         store.delete([name])
     return tuple(sorted(names))
-
-
-def _half_retired(
-    before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint
-) -> frozenset[str]:
-    """Find the keys whose retirement was begun: what they signed is there without their own file.
-
-    A key's file is deleted first, and what it signed last, so that a retirement that a crash broke
-    off is known for one, and finished by whoever publishes next.
-    """
-    published = {key_behind(name) for name in before}
-    if not any(layout.KEY in before and before[layout.KEY].data == k.armour for k in signer.public):
-        published.add(_published_key(before, signer, fingerprint))
-    without_file = {key for key in published if layout.key_file(key) not in before}
-    return frozenset(without_file - {"", *(key.fingerprint for key in signer.public)})
-
-
-def _published_key(before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint) -> str:
-    """Return what ``key.asc`` holds; empty where there is none.
-
-    A damaged one counts as that of our first key if that one is published beside it.
-    """
-    if layout.KEY not in before:
-        return ""
-    try:
-        return fingerprint(before[layout.KEY].data)
-    except SigningError as error:
-        first = signer.public[0].fingerprint if signer.keys else ""
-        if first and layout.key_file(first) in before:
-            return first
-        raise SigningError(
-            f"the published {layout.KEY} is damaged, so whose clients it serves is not known: "
-            f"{error.message}",
-            hint=f"put the right file in its place, or delete it: {layout.KEY} is written anew",
-        ) from error

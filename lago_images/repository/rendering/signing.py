@@ -31,7 +31,7 @@ _PROOF = b"lago-images\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """A key that has proven that it can sign.
+    """A key that has proven that it can sign, unless ``open_signer`` was told not to try.
 
     ``signer`` is the fingerprint of what of it signs: the oldest part that can. Clients who got
     the key before a subkey was added know that one only.
@@ -95,9 +95,13 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signer:
-    """All keys that sign, the one of ``index.asc`` first; none for an unsigned repository."""
+    """All keys that sign, the one of ``index.asc`` first; none for an unsigned repository.
+
+    ``origin`` is what says them: the settings file, a variable or an option.
+    """
 
     keys: tuple[SigningKey, ...] = ()
+    origin: str = FILE
 
     @property
     def public(self) -> tuple[PublicKey, ...]:
@@ -105,8 +109,12 @@ class Signer:
 
 
 @contextmanager
-def open_signer(settings: Settings, environ: Mapping[str, str], runner: Runner) -> Iterator[Signer]:
+def open_signer(
+    settings: Settings, environ: Mapping[str, str], runner: Runner, *, is_tried: bool = True
+) -> Iterator[Signer]:
     """Return the signer that the settings ask for.
+
+    Unless it ``is_tried``, nothing is signed, for which gpg's agent may ask for a passphrase.
 
     Raises:
         SigningError: A key is missing, expired, revoked, or cannot sign; found before anything
@@ -119,10 +127,13 @@ def open_signer(settings: Settings, environ: Mapping[str, str], runner: Runner) 
         keys = [
             _opened(reference, settings.folder, environ, runner, stack) for reference in references
         ]
+        # No listing tells of a passphrase that nobody is there to type, or an agent that refuses.
+        for key in keys if is_tried else ():
+            key.clearsign(_PROOF)
         names = [key.fingerprint for key in keys]
         if len(set(names)) < len(names):
             raise SigningError("signing-key names the same key twice")
-        yield Signer(keys=tuple(keys))
+        yield Signer(keys=tuple(keys), origin=settings.origins.get("signing_key", FILE))
 
 
 def key_fingerprint(armour: bytes, environ: Mapping[str, str], runner: Runner) -> str:
@@ -155,7 +166,7 @@ def _open(
     scheme, colon, rest = reference.partition(":")
     if colon and scheme == "agent":
         gpg = Gpg(runner=runner, home=None, environ=environ)
-        return _proven(gpg, rest.replace(" ", "").upper(), reference)
+        return _signing_key(gpg, rest.replace(" ", "").upper(), reference)
     data = _secret(reference, folder, environ)
     gpg = stack.enter_context(throw_away(runner, environ))
     try:
@@ -163,7 +174,7 @@ def _open(
     except CommandError as error:
         message = f"{reference} holds no key that gpg can take: {error.last_words}"
         raise SigningError(message, hint=_EXPORT) from error
-    return _proven(gpg, "", reference)
+    return _signing_key(gpg, "", reference)
 
 
 def _secret(reference: str, folder: Path, environ: Mapping[str, str]) -> bytes:
@@ -187,7 +198,7 @@ def _secret(reference: str, folder: Path, environ: Mapping[str, str]) -> bytes:
         ) from error
 
 
-def _proven(gpg: Gpg, wanted: str, reference: str) -> SigningKey:
+def _signing_key(gpg: Gpg, wanted: str, reference: str) -> SigningKey:
     key = _only(gpg.secret_keys(wanted), reference)
     # doc/DETAILS of GnuPG, field 2 of a key: e for expired, r for revoked.
     if key.validity == "e":
@@ -203,10 +214,7 @@ def _proven(gpg: Gpg, wanted: str, reference: str) -> SigningKey:
         raise SigningError(f"the key {key.fingerprint} may not sign, or its signing subkey expired")
     armour = gpg.public_key(key.fingerprint)
     public = PublicKey(fingerprint=key.fingerprint, armour=armour)
-    proven = SigningKey(public=public, gpg=gpg, signer=key.signers[0])
-    # No listing tells of a passphrase that nobody is there to type, or an agent that refuses.
-    proven.clearsign(_PROOF)
-    return proven
+    return SigningKey(public=public, gpg=gpg, signer=key.signers[0])
 
 
 def _only(keys: list[Key], reference: str) -> Key:

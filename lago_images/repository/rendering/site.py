@@ -69,6 +69,6 @@ def _elsewhere(names: list[str]) -> str:
     """Name the option and the variable of each setting."""
     ways = {
         "name": "LAGO_IMAGES_NAME or lago-images build --repo-name",
-        "base_url": "--base-url URL or LAGO_IMAGES_BASE_URL",
+        "base_url": "LAGO_IMAGES_BASE_URL or --base-url of lago-images ci rebuild or repo refresh",
     }
     return "; ".join(ways[name] for name in dict.fromkeys(names))

@@ -92,7 +92,10 @@ def led_elsewhere(files: Mapping[str, bytes], url: str) -> Iterator[Finding]:
             repair = "set base-url to the public URL, then lago-images repo refresh"
             yield problem(layout.METADATA, f"{message}, {where}", repair)
         else:
-            yield note(layout.METADATA, message, f"lago-images repo verify {base}")
+            repair = (
+                f"if clients read it at {url}: set base-url to that, then lago-images repo refresh"
+            )
+            yield note(layout.METADATA, message, repair)
 
 
 def _is_loopback(url: str) -> bool:

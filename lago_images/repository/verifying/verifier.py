@@ -8,7 +8,7 @@ what these render to.
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 from lago_images.console import Advance, Console
@@ -16,12 +16,14 @@ from lago_images.errors import (
     CommandError,
     RepositoryError,
     SettingsError,
+    SigningError,
+    ToolMissingError,
     UsageError,
 )
-from lago_images.first_steps import makes_the_first
 from lago_images.host.gpg import fingerprints, throw_away
 from lago_images.host.process import Runner
 from lago_images.host.threads import side_by_side
+from lago_images.repository.publishing.key_change import left_behind
 from lago_images.repository.publishing.retention import Retention
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import ImageId, owner
@@ -32,6 +34,7 @@ from lago_images.repository.rendering import client_setup
 from lago_images.repository.rendering.index import Entry
 from lago_images.repository.rendering.lago import Version
 from lago_images.repository.rendering.render import render
+from lago_images.repository.rendering.signing import open_signer
 from lago_images.repository.rendering.site import PublicKey, Site, site_of
 from lago_images.repository.verifying import builds, clients, signatures
 from lago_images.repository.verifying import files as verify_files
@@ -44,6 +47,7 @@ from lago_images.repository.verifying.findings import (
     Severity,
     Source,
     merged,
+    note,
     problem,
 )
 from lago_images.repository.verifying.web import Web, base_url_problem
@@ -98,6 +102,7 @@ class Verifier:
             base_url = self._site(files, store.url).base_url
             if finding := base_url_problem(store, base_url, self.environ):
                 findings.append(finding)
+        findings += self._other_keys(store)
         report = self._report(reader, rendered, findings, known=verify_records.images(state))
         return _with(report, verify_files.check_kept(reader.headers))
 
@@ -153,6 +158,19 @@ class Verifier:
         )
         findings += clients.check(files, entries, self.runner)
         return _Rendered(entries=entries, versions=versions, sums=listed, findings=findings)
+
+    def _other_keys(self, store: Store) -> Iterator[Finding]:
+        """Note that the next publication will be refused for the keys that the settings have."""
+        if not self.settings.signing_key:
+            return
+        # Whoever verifies need not have the keys, and damage is told by the signatures.
+        with (
+            suppress(SigningError, ToolMissingError, CommandError),
+            open_signer(self.settings, self.environ, self.runner, is_tried=False) as signer,
+        ):
+            if error := left_behind(store, signer, self.environ):
+                what = f"{error.message}: the next publication will be refused"
+                yield note(layout.KEY, what, error.hint or "")
 
     def _report(
         self,
@@ -275,19 +293,18 @@ def refuse_missing(store: Store) -> None:
         raise UsageError(f"there is no folder {store.folder}", hint=_CHECK)
 
 
-def refuse_nothing(store: Store, *, is_named: bool, base_url: str) -> None:
+def refuse_nothing(store: Store, *, is_named: bool, first: str) -> None:
     """Raise ``UsageError`` where a store has no repository at all.
 
     Args:
         store: Where it would be.
         is_named: Whether the call says where it is: then a path may be mistyped.
-        base_url: Its own, of the settings; empty where they say none.
+        first: How its first images are made.
     """
     if is_named:
         refuse_missing(store)
     found = look(store)
     if found is Presence.EMPTY:
-        first = makes_the_first(store.url, base_url=base_url)
         hint = f"check the path or URL; {first}" if is_named else first
         raise UsageError(f"nothing was ever published in {store.url}", hint=hint)
     if found is Presence.ANOTHER:
