@@ -37,7 +37,7 @@ from lago_images.specs.commands import COMMANDS
 from lago_images.specs.folder import folders_below, without_specs
 from lago_images.storage.base import Store
 
-_SETTINGS = f"{MANUAL.removesuffix('/docs')}/README.md#settings"
+_SETTINGS = f"{MANUAL}/reference/settings.md"
 _DO = {"settings": f"correct them: {_SETTINGS} has all of them"}
 _MARKS = {State.OK: "ok", State.WARNING: "warning", State.MISSING: "MISSING"}
 

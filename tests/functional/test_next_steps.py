@@ -384,7 +384,7 @@ def test_doctor_suggests_what_is_to_be_called_from_here(repo, tmp_path):
     assert re.search(r"^(next|then): lago-images -C specs (lint|doctor)\b", ran.err, re.MULTILINE)
     repo.write("lago-images.toml", "job = 1\n")
     ran = repo.run("doctor")
-    assert "/blob/main/README.md#settings" in re.sub(r"\s+", "", ran.out)
+    assert "/blob/main/docs/reference/settings.md" in re.sub(r"\s+", "", ran.out)
 
 
 def test_pages_that_cannot_be_written_are_told_with_what_to_do(repo):

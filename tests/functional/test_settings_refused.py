@@ -359,6 +359,14 @@ def test_keys_in_the_wrong_order_and_a_key_that_is_none_have_their_own_reasons(r
     assert ran.code == 1
     assert "--retire-key ABC: no key of this repository, which is signed by " in ran.err
     assert f"hint: lago-images repo refresh --retire-key {key.fingerprint}" in ran.err
+    both = {"LAGO_IMAGES_SIGNING_KEY": f"{key.secret},{new.secret}"}
+    assert repo.run("repo", "refresh", environ=both).code == 0
+    third = {"LAGO_IMAGES_SIGNING_KEY": str(make_key(tmp_path, "third").secret)}
+    ran = repo.run("repo", "refresh", "--retire-key", "ABC", environ=third)
+    which = " or ".join(
+        f"--retire-key {each}" for each in sorted((key.fingerprint, new.fingerprint))
+    )
+    assert f"hint: lago-images repo refresh {which}" in ran.err
 
 
 @pytest.mark.parametrize("command", [("lint",), ("ci", "plan"), ("build",), ("try", "x")])

@@ -106,10 +106,11 @@ def _lost_subkeys(before: Mapping[str, Blob], signer: Signer) -> frozenset[str]:
 
 def _no_such_key(strange: frozenset[str], signing: set[str]) -> LeftBehindError:
     """Return that what is to be retired is no key of this repository, and which keys are."""
+    which = " or ".join(f"--retire-key {key}" for key in sorted(signing))
     return LeftBehindError(
         f"--retire-key {', '.join(sorted(strange))}: no key of this repository, which is "
         f"signed by {', '.join(sorted(signing))}",
-        hint=f"lago-images repo refresh --retire-key {min(signing)}",
+        hint=f"lago-images repo refresh {which}",
     )
 
 
