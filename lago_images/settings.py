@@ -56,9 +56,10 @@ class Settings:
             several with commas between them while a key is changed.
         single_writer: Allow a store that does not support conditional writes, where nobody else
             writes at the same time.
-        promote: Release what a pull request built, if nothing has changed since: all of it
-            (``same-repository``), which believes everybody who may push a branch; only what GitHub
-            attests that the pinned workflow built (``attested``); or ``never``.
+        promote: Release what a pull request built, if nothing has changed since: of every branch of
+            the repository, and never of a fork (``same-repository``), which believes everybody who
+            may push; only what GitHub attests that the pinned workflow built (``attested``); or
+            ``never``.
         branch: The branch that is published; empty for the CI's, else the remote's default. What a
             force-push took from it is built again.
         specs: The folder of the specs, inside the repository.
