@@ -83,12 +83,17 @@ def program(folder, name, text):
     return f"{folder}:{os.environ['PATH']}"
 
 
+def starting_from(tmp_path, base, what):
+    """Let the start of a layer from a base's disk be something else; return the PATH."""
+    layer = f"create\\ *-b\\ */{base}/disk.qcow2\\ */base.qcow2"
+    text = f'case "$*" in {layer}) {what};; esac\nexec {shutil.which("qemu-img")} "$@"'
+    return program(tmp_path / "bin", "qemu-img", text)
+
+
 def starting_for_ever(tmp_path, base):
     """Let no layer on a base begin or end; return the PATH, and a file that is there when it is."""
-    started, real = tmp_path / "started", shutil.which("qemu-img")
-    layer = f"create\\ *-b\\ */{base}/disk.qcow2\\ */base.qcow2"
-    wait = f'case "$*" in {layer}) echo $$ > {started}; exec sleep 3600;; esac'
-    return program(tmp_path / "bin", "qemu-img", f'{wait}\nexec {real} "$@"'), started
+    started = tmp_path / "started"
+    return starting_from(tmp_path, base, f"echo $$ > {started}; exec sleep 3600"), started
 
 
 def chain(context, kind=spec):
@@ -137,9 +142,8 @@ def test_what_is_built_for_an_image_that_has_failed_is_stopped(context, tmp_path
         f"echo $$ > {started}\nwhile [ ! -s {failed} ]; do sleep 0.1; done\necho late >&2\n"
         + ("exec sleep 3600" if goal == "two" else "exit 1"),
     )
-    real = shutil.which("cp")
     wait = f"while [ ! -s {started} ]; do sleep 0.1; done; echo no room >&2; exit 1"
-    program(tmp_path / "bin", "cp", f'case "$*" in */one/disk.qcow2*) {wait};; esac\n{real} "$@"')
+    starting_from(tmp_path, "one", wait)
     hot, _ = storing(context, lambda _key: None)
     hot = replace(hot, environ={**context.environ, "PATH": path})
     one, two = chain(context, bootable)[:2]
@@ -192,9 +196,7 @@ def test_a_failed_upload_of_a_base_stops_layers_under_way_and_finished(context, 
 
 
 def test_a_failed_layer_leaves_its_base(context, tmp_path):
-    fails = 'case "$*" in create*/one/disk.qcow2*/base.qcow2) exit 3;; esac'
-    real = shutil.which("qemu-img")
-    path = program(tmp_path / "bin", "qemu-img", f'{fails}\nexec {real} "$@"')
+    path = starting_from(tmp_path, "one", "exit 3")
     hot = replace(context, environ={**context.environ, "PATH": path})
     one, two, three = build_chain(chain(context), hot)
     assert (one.ok, two.ok, three.skipped) == (True, False, "two")
