@@ -52,7 +52,7 @@ def test_list_prints_what_is_published(repo):
         *("published", "built", "size", "fingerprint", "commit"),
     ]
     *before, _age, _unit, ago, size, unit, fingerprint, commit = row.split()
-    assert before == ["debian-12", "x86_64", "2", "1-2", "2023-11-14", "22:13"]
+    assert before == ["debian-12", "x86_64", "2", "1-2", "2023-11-14", "22:13Z"]
     assert ago == "ago"
     assert [size, unit, fingerprint, commit] == ["24", "B", "f1", "c1"]
 

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import json
 import lzma
 import os
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 
 from lago_images.building.bases import layer, libguestfs, simple
 from lago_images.building.bases.prepared import FinishedBase
+from lago_images.building.qcow2 import standalone
 from lago_images.disks.compress import compress
 from lago_images.disks.unpack import ChecksumError
 from lago_images.errors import BuildError, NotFoundError, SigningError, SpecError
@@ -464,12 +464,16 @@ def test_a_layer_does_not_change_the_base_of_this_run(tmp_path, work, published)
     before = base.disk.read_bytes()
     prepared = layer.prepare(LAYER, base, work, a_context(tmp_path), Runner())
     assert prepared.base == manifest.fingerprint
-    info = json.loads(
-        subprocess.check_output(["qemu-img", "info", "--output", "json", prepared.disk])
-    )
-    assert "backing-filename" not in info
-    prepared.disk.write_bytes(b"changed")
+    assert content_of(prepared, work) == RAW
+    write = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 512", prepared.disk]
+    subprocess.run(write, check=True, capture_output=True, timeout=60)
+    finished = work / "finished.qcow2"
+    assert standalone(prepared.disk, prepared.format, finished, Runner()) == len(RAW)
     assert base.disk.read_bytes() == before
+    # What is published stands on nothing.
+    base.disk.unlink()
+    changed = replace(prepared, disk=finished)
+    assert content_of(changed, work) == bytes([7]) * 512 + RAW[512:]
 
 
 @pytest.mark.parametrize("field", ["sha256", "sha512", "sha1", "size", "compressed_size"])
