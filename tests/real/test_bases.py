@@ -465,7 +465,7 @@ def test_a_layer_does_not_change_the_base_of_this_run(tmp_path, work, published)
     prepared = layer.prepare(LAYER, base, work, a_context(tmp_path), Runner())
     assert prepared.base == manifest.fingerprint
     assert content_of(prepared, work) == RAW
-    write = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 512", prepared.disk]
+    write = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 512", str(prepared.disk)]
     subprocess.run(write, check=True, capture_output=True, timeout=60)
     finished = work / "finished.qcow2"
     assert standalone(prepared.disk, prepared.format, finished, Runner()) == len(RAW)

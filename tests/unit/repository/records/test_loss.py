@@ -1,5 +1,6 @@
 """Records that a loss is accepted: what is written, believed, and what of a loss they cover."""
 
+import hashlib
 import json
 from dataclasses import fields, replace
 
@@ -10,8 +11,15 @@ from hypothesis import strategies as st
 from lago_images.errors import RepositoryError
 from lago_images.repository.records.gaps import Gap
 from lago_images.repository.records.layout import LossKey, ReleaseKey, loss_key
-from lago_images.repository.records.loss import AcceptedLoss, covers
+from lago_images.repository.records.loss import (
+    AcceptedLoss,
+    accepted_losses,
+    covers,
+    is_given_up,
+)
 from lago_images.repository.records.release import Released
+from lago_images.storage.directory.store import DirectoryStore
+from tests.support.builders import overwrite, put
 
 NUMBER = st.integers(1, 10**18 - 1)
 LOSS = AcceptedLoss(
@@ -93,3 +101,40 @@ def test_what_is_accepted_covers_what_is_in_it_of_the_same_image():
     assert not covers(accepted, Gap(name="a", arch="x", first=3, last=6))
     assert not covers(accepted, Gap(name="a", arch="y", first=3, last=5))
     assert not covers(accepted, ReleaseKey(name="b", arch="x", revision=3))
+
+
+DAMAGED = ReleaseKey(name="debian-12", arch="x86_64", revision=3)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A damaged record, and its acceptance."""
+    store = DirectoryStore(path=tmp_path / "repo")
+    put(store, str(DAMAGED), b"{")
+    made = replace(LOSS, sha256=hashlib.sha256(b"{").hexdigest())
+    put(store, str(LOSS.key), made.to_json())
+    return store
+
+
+def accepted(store):
+    return accepted_losses(store, [stat.key for stat in store.list()], [DAMAGED])
+
+
+def test_a_damaged_record_is_given_up_by_its_very_bytes(store):
+    assert accepted(store) == {LOSS.key}
+    assert is_given_up(store, DAMAGED, [LOSS.key], b"{")
+    assert not is_given_up(store, DAMAGED, [LOSS.key], b"[")
+    assert not is_given_up(store, DAMAGED, [])
+    overwrite(store, str(DAMAGED), b"[")
+    assert accepted(store) == frozenset()
+
+
+def test_what_cannot_be_read_accepts_no_damaged_record(store):
+    overwrite(store, str(LOSS.key), b"?")
+    assert accepted(store) == frozenset()
+    store.delete([str(LOSS.key)])
+    assert not is_given_up(store, DAMAGED, [LOSS.key])
+    # A missing record is no damaged one: its acceptance is believed by its name.
+    put(store, str(LOSS.key), replace(LOSS, sha256=None).to_json())
+    assert accepted(store) == frozenset()
+    assert accepted_losses(store, [str(LOSS.key)], []) == {LOSS.key}
