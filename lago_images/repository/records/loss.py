@@ -104,12 +104,12 @@ def is_given_up(
 
     ``data`` are the bytes, where they were read. What cannot be read accepts nothing.
     """
+    loss = covers(accepted, key)
+    if loss is None:
+        return False
     try:
-        loss = covers(accepted, key)
-        data = store.get(str(key)).data if data is None and loss else data
-        return bool(
-            loss and data and AcceptedLoss.parse(store.get(str(loss)).data, loss).is_of(data)
-        )
+        found = store.get(str(key)).data if data is None else data
+        return AcceptedLoss.parse(store.get(str(loss)).data, loss).is_of(found)
     except (NotFoundError, RepositoryError):
         return False
 

@@ -129,6 +129,14 @@ def test_a_damaged_record_is_given_up_by_its_very_bytes(store):
     assert accepted(store) == frozenset()
 
 
+def test_a_record_without_a_byte_is_given_up_like_any_other(store):
+    overwrite(store, str(DAMAGED), b"")
+    empty = replace(LOSS, sha256=hashlib.sha256(b"").hexdigest())
+    overwrite(store, str(LOSS.key), empty.to_json())
+    assert accepted(store) == {LOSS.key}
+    assert is_given_up(store, DAMAGED, [LOSS.key], b"")
+
+
 def test_what_cannot_be_read_accepts_no_damaged_record(store):
     overwrite(store, str(LOSS.key), b"?")
     assert accepted(store) == frozenset()
