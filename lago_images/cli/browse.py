@@ -132,7 +132,7 @@ def _outdated(revision: Revision) -> str:
 
 def _with_upstream(invocation: Invocation, listed: Listing, content: State) -> Listing:
     """Add what builds would get today; without specs here there is nobody to ask."""
-    if not (invocation.root / invocation.settings.specs).is_dir():
+    if not invocation.has_specs:
         return listed
     # They import what prepares bases.
     from lago_images.jobs import plan as plan_job  # noqa: PLC0415

@@ -134,8 +134,8 @@ class Ext4:
 
     def written(self, inode: Inode) -> Iterator[tuple[int, bytes]]:
         """Yield the pieces of a file's content, each with its place; its holes are left out."""
-        for position, at, length in self.extents(inode):
-            yield from self._pieces(at, position, min(length, inode.size - position))
+        for extent in self.extents(inode):
+            yield from self._pieces(inode, *extent)
 
     def copy(self, inode: Inode, target: int) -> None:
         """Copy a file's content, and leave its holes.
@@ -144,8 +144,7 @@ class Ext4:
         """
         for position, at, length in self.extents(inode):
             if not self._share(at, length, target, position):
-                size = min(length, inode.size - position)
-                for place, piece in self._pieces(at, position, size):
+                for place, piece in self._pieces(inode, position, at, length):
                     os.pwrite(target, piece, place)
         os.ftruncate(target, inode.size)
 
@@ -188,7 +187,10 @@ class Ext4:
             if length <= _LONGEST:
                 yield position * BLOCK, (low | high << 32) * BLOCK, length * BLOCK
 
-    def _pieces(self, at: int, position: int, size: int) -> Iterator[tuple[int, bytes]]:
+    def _pieces(
+        self, inode: Inode, position: int, at: int, length: int
+    ) -> Iterator[tuple[int, bytes]]:
+        size = min(length, inode.size - position)
         for done in range(0, size, _PIECE):
             yield position + done, self._read(at + done, min(size - done, _PIECE))
 
